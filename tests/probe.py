@@ -16,7 +16,6 @@ import schemes
 import posenc_jax
 from posenc_jax.positions import text
 
-WHOLE = frozenset(common.one_of_each_program())
 TILES = frozenset(common.one_of_each_tile())
 B, T = 2, 64  # twice the training length, so that a scheme may adapt to it
 FAR = 1001  # a position that bfloat16 cannot hold
@@ -24,6 +23,7 @@ QUERY = 10  # the one whose causality is asked for
 FIRST, SECOND = 20, 43  # tokens of two packed documents; the last token is a third one
 SHARD = (3, 1)
 HALF = T // 2
+FEW = HALF, 4  # queries amid a text
 
 
 def shuffled(limit: int, seed: int = 0) -> np.ndarray:
@@ -92,25 +92,25 @@ def probe(name: str) -> SimpleNamespace:
     """Returns what a scheme does to attention, as NumPy arrays ``[B, T, H, C]``.
 
     Attributes:
-      placed: outputs by the names of ``placings``.
-
-    There are no others where a scheme has the functions of one before it, with other constants:
-
-      rounded: outputs in bfloat16 at two of these placings, "shuffled" and "far".
-      text: outputs at positions of text, one row for the batch.
+      placed, rounded: outputs by the names of ``placings``, and the same in bfloat16.
+      last, shard, in_pieces: for all of these one after another, outputs of the last query, of some
+        heads, and of keys rotated ahead, where the scheme can.
+      text: outputs at positions of text, one row for the batch; few: of some of its queries, under
+        one scheme of each tile.
       documents: outputs by the names of ``packed_rows``, each ``[T, H, C]``; embedded: the tokens.
       by_input, by_parameters: the gradients of a weighted sum of these.
-      last, shard, in_pieces: outputs of the last query, of some heads, and of keys rotated
-        ahead, where the scheme can.
       grouped, repeated: outputs of grouped queries, and of kv heads repeated for them, under one
         scheme of each tile.
     """
     plain, grouped = common.build(name), common.build(name, num_kv_heads=2)
     heads = [(0, common.HEADS), (1, 2), (2, 2)]
     qkv = [common.normal(seed, B, T, count, common.HEAD_DIM) for seed, count in heads]
-    given = placings(name), RESIDUAL, qkv, *arguments()
+    places = placings(name)
+    given = np.concatenate([*places.values()]), RESIDUAL, qkv, *arguments()
     results = jax.device_get(_run(name, plain, grouped, *given))
-    for key in {"documents", "embedded", "by_input"} & {*results}:
+    for key in ("placed", "rounded"):
+        results[key] = dict(zip(places, np.split(results[key], len(places)), strict=True))
+    for key in ("documents", "embedded", "by_input"):
         results[key] = dict(zip(packed_rows(), results[key], strict=True))
     return SimpleNamespace(encoding=plain, **results)
 
@@ -131,30 +131,26 @@ def documents(name, encoding, rows, weights_BTHC, projections=None):
 
 # All numbers are arguments: XLA computes with constants while it compiles, which takes longer.
 @functools.partial(jax.jit, static_argnums=0)
-def _run(name, plain, grouped, placed, x_BTD, qkv, rows, weights_BTHC):
-    def at(names, dtype=jnp.float32):
-        positions = jnp.concatenate([placed[name] for name in names])
-        x = jnp.tile(x_BTD, (len(names), 1, 1)).astype(dtype)
-        out = common.attention(plain, x, positions, length=LENGTH)
-        return dict(zip(names, jnp.split(out, len(names)), strict=True))
-
-    results = {"placed": at([*placed])}
-    if name not in WHOLE:
-        return results
-    results["rounded"] = at(["shuffled", "far"], jnp.bfloat16)
-    results["text"] = common.attention(plain, x_BTD, text(T), length=LENGTH)
+def _run(name, plain, grouped, positions, x_BTD, qkv, rows, weights_BTHC):
+    here = plain.at(positions, length=LENGTH)
+    x = jnp.tile(x_BTD, (len(positions) // B, 1, 1))
+    placed, embedded, sides = common.layer(here, x)
+    results = {"placed": placed, "rounded": common.layer(here, x.astype(jnp.bfloat16))[0]}
+    results |= _parts(name, here.see(embedded)[0], *sides)
+    # Not by ``common.attention``, a program of its own in which no position is known.
+    of_text = plain.at(text(T), length=LENGTH)
+    results["text"], embedded, (q, k, v) = common.layer(of_text, x_BTD)
+    if name in TILES:
+        of_text = of_text.see(embedded)[0]
+        few = of_text.part(*FEW), jax.lax.dynamic_slice_in_dim(q, *FEW, axis=1)
+        results["few"] = posenc_jax.attend(*few, of_text.keys(k, v))
     results |= documents(name, plain, rows, weights_BTHC)
-    results |= _parts(name, plain, x_BTD, placed["shuffled"])
-    return results | (_groups(grouped, x_BTD, qkv, placed["shuffled"]) if name in TILES else {})
+    return results | (_groups(grouped, x_BTD, qkv, positions[:B]) if name in TILES else {})
 
 
-def _parts(name, encoding, x_BTD, positions):
+def _parts(name, here, q, k, v):
     """Returns outputs of one query, of some of the heads, and of keys rotated in two pieces."""
-    here = encoding.at(positions, length=LENGTH)
-    _, embedded, (q, k, v) = common.layer(here, x_BTD)
-    here = here.see(embedded)[0]
-    keys = here.keys(k, v)
-    results = {"last": posenc_jax.attend(here.part(T - 1, 1), q[:, -1:], keys)}
+    results = {"last": posenc_jax.attend(here.part(T - 1, 1), q[:, -1:], here.keys(k, v))}
     if not schemes.ALL[name].mixes_heads:
         heads = jnp.array(SHARD)
         shard = here.of_heads(heads, common.HEADS)
