@@ -35,9 +35,12 @@ KEYWORDS = {
 
 @pytest.mark.parametrize("name", ["fox", "cope", *KEYWORDS])
 def test_documents_interleaved_in_any_layout_are_separate_documents(name):
-    """Tokens come in another order than they were written, those of two documents by turns."""
+    """Tokens come in another order than they were written, those of two documents by turns.
+
+    PaTH solves two blocks of keys for each document, and three for both together.
+    """
     encoding = common.build(name, **KEYWORDS.get(name, {}))
-    length, rng = 30, np.random.default_rng(0)
+    length, rng = 150, np.random.default_rng(0)
     segment_ids = rng.integers(0, 2, (1, length))
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
     layout = rng.permutation(length)
@@ -98,6 +101,10 @@ X_BTD = common.normal(0, B, T, common.WIDTH)
 Q, K, V = (common.normal(seed, B, T, common.HEADS, common.HEAD_DIM) for seed in (1, 2, 3))
 
 
+attend = jax.jit(posenc_jax.attend)
+
+
+@jax.jit
 def seen(encoding):
     return encoding.at(text(T)).see(jnp.asarray(X_BTD))[0]
 
@@ -105,21 +112,30 @@ def seen(encoding):
 def test_the_other_scheme_sees_keys_and_values_after_the_shift():
     """FoX reads the layer's input too, and has the same gates as without a shift."""
     encoding = common.build("kv_shift", over="fox")
-    gates = np.asarray(jax.nn.sigmoid(X_BTD @ encoding.kernel[...]))
+    gates = 1 / (1 + np.exp(-X_BTD @ np.asarray(encoding.kernel[...])))
     mixed = []
     for x, g in zip((K, V), np.split(gates, 2, axis=-1), strict=True):
         before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
         mixed.append(g[..., None] * before + (1 - g[..., None]) * x)
 
-    shifted = posenc_jax.attend(seen(encoding), Q, K, V)
-    close(shifted, posenc_jax.attend(seen(encoding.inner), Q, *mixed))
+    close(attend(seen(encoding), Q, K, V), attend(seen(encoding.inner), Q, *mixed))
 
 
 def test_a_key_that_follows_one_not_given_is_no_number():
     encoding = common.build("kv_shift")
-    here = seen(encoding)
-    whole = posenc_jax.logits(here, Q, K)
-    rest = here.part(4, T - 4).keys(K[:, 4:], V[:, 4:])
-    logits = posenc_jax.logits(here.part(0, T), Q, rest)
+
+    @jax.jit
+    def both(here):
+        rest = here.part(4, T - 4).keys(K[:, 4:], V[:, 4:])
+        return posenc_jax.logits(here, Q, K), posenc_jax.logits(here.part(0, T), Q, rest)
+
+    whole, logits = both(seen(encoding))
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
+
+
+def test_cope_under_a_window_counts_what_the_window_shows():
+    here = seen(common.build("cope"))
+    windowed = attend(here, Q, K, V, window=5)
+    alone = attend(here.part(T - 5, 5), *(x[:, -5:] for x in (Q, K, V)))
+    close(windowed[:, -1], alone[:, -1])
