@@ -6,6 +6,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 import posenc_jax
 from posenc_jax import Side
@@ -45,11 +46,17 @@ def as_published(golden, **actual):
         close(x, arrays[key], **tolerance(golden, key))
 
 
+def empty(scheme, **keywords):
+    """Makes a scheme with zeros in the place of its parameters: arrays are loaded, none drawn."""
+    outline = jax.eval_shape(lambda: posenc_jax.make(scheme, rngs=nnx.Rngs(0), **keywords))
+    return jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), outline)
+
+
 def load(encoding, weights):
     """Puts arrays into the parameters at their dotted paths, and returns the encoding."""
     for path, value in weights.items():
-        parent = functools.reduce(getattr, path.split(".")[:-1], encoding)
-        getattr(parent, path.split(".")[-1])[...] = jnp.asarray(value, jnp.float32)
+        parameter = functools.reduce(getattr, path.split("."), encoding)
+        parameter[...] = np.asarray(value, np.float32)
     return encoding
 
 

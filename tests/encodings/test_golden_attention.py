@@ -7,10 +7,8 @@ import common
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from golden_checks import by_token, close, layer, load, tolerance
+from golden_checks import by_token, close, empty, layer, load, tolerance
 
-import posenc_jax
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 
 
@@ -249,8 +247,7 @@ def test_layer(golden, about):
     (H, C), width = q.shape[2:], None if x is None else x.shape[-1]
     sizes = dict(num_heads=H, num_kv_heads=k.shape[2], head_dim=C, model_dim=width or H * C)
     keywords = sizes | about.keywords(arrays, params)
-    encoding = posenc_jax.make(about.scheme, **keywords, rngs=nnx.Rngs(0))
-    load(encoding, about.weights(arrays, params))
+    encoding = load(empty(about.scheme, **keywords), about.weights(arrays, params))
 
     names = {key: "weights" if key in WEIGHTS else key for key in about.keys}
     names = {key: "out" if key == "context" else name for key, name in names.items()}

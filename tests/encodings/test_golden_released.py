@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import ONE_HEAD, as_published, close, float32, layer, load, rates
+from golden_checks import ONE_HEAD, as_published, close, empty, float32, layer, load, rates
 
 import posenc_jax
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
@@ -29,7 +29,7 @@ def test_inkling_bias_between_any_positions():
     arrays, params = float32("inkling_bias_decode")
     (R, E), H = arrays["profiles"].shape, params["num_heads"]
     sizes = dict(num_heads=H, model_dim=H * R, rank=R, extent=E)
-    encoding = posenc_jax.make("inkling", **sizes, rngs=nnx.Rngs(0))
+    encoding = empty("inkling", **sizes)
     load(encoding, dict(profiles=arrays["profiles"], kernel=np.eye(H * R)))
     vectors_BTD = arrays["rel_states"].reshape(2, -1, H * R)
     places = (np.asarray(common.golden("inkling_bias_decode")[0][f"{x}_positions"]) for x in "qk")
@@ -150,17 +150,17 @@ def test_heads_of_two_parts(golden, layout):
 
 def test_scales_of_queries():
     arrays, params = common.golden("query_scales")
-    sizes = dict(num_heads=1, head_dim=2, model_dim=2, rngs=nnx.Rngs(0))
+    sizes = dict(num_heads=1, head_dim=2, model_dim=2)
     inkling = dict(log_floor=params["inkling_floor"], log_scale=params["inkling_alpha"])
     ministral = dict(train_length=params["ministral_every"], attn_scale=params["ministral_beta"])
     encodings = {
-        "beam": posenc_jax.make("beam_scale", **sizes),
-        "ministral": posenc_jax.make("ministral_scale", over="nope", **sizes, **ministral),
-        "inkling": posenc_jax.make("inkling", **sizes, **inkling),
+        "beam": empty("beam_scale", **sizes),
+        "ministral": empty("ministral_scale", over="nope", **sizes, **ministral),
+        "inkling": empty("inkling", **sizes, **inkling),
     }
     cases = [(arrays["positions"], arrays[key], encoding) for key, encoding in encodings.items()]
     arrays, params = common.golden("llama4_attn_temperature")
-    llama4 = posenc_jax.make("llama4_temperature", **params)
+    llama4 = empty("llama4_temperature", **params)
     for positions, scale, encoding in [*cases, (arrays["positions"], arrays["q_scale"], llama4)]:
         ones, here = jnp.ones((1, len(scale), 1, 2)), encoding.at(np.int32(positions)[None])
         scaled = encoding.rotate(ones, here.tokens, ONE_HEAD)[0, :, 0]

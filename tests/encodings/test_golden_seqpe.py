@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import close
+from golden_checks import close, empty
 
 import posenc_jax
 from posenc_jax.encodings.absolute.seqpe_losses import (
@@ -32,25 +32,25 @@ IN_BLOCK = {
 
 def seqpe(width, num_heads=2, **keywords):
     sizes = dict(num_heads=num_heads, head_dim=width // num_heads, model_dim=width, train_length=4)
-    return posenc_jax.make("seqpe", **sizes, **keywords, rngs=nnx.Rngs(0))
+    return empty("seqpe", **sizes, **keywords)
 
 
 def load(encoder, weights):
     """Puts released weights into an encoder."""
 
     def affine(module, name):
-        weight, bias = (jnp.asarray(weights[f"w/{name}.{kind}"]) for kind in ("weight", "bias"))
+        weight, bias = (weights[f"w/{name}.{kind}"] for kind in ("weight", "bias"))
         if isinstance(module, nnx.LayerNorm):
             module.scale[...] = weight
         else:
             module.kernel[...] = weight.T if name == "out_proj" else weight
         module.bias[...] = bias
 
-    encoder.digit_table[...] = jnp.asarray(weights["w/token_of_seqpe_embed.weight"])
-    encoder.slot_table[...] = jnp.asarray(weights["w/pos_of_seqpe_embed.weight"])
-    encoder.summary[...] = jnp.asarray(weights["w/cls_token_embed"][0, 0])
+    encoder.digit_table[...] = weights["w/token_of_seqpe_embed.weight"]
+    encoder.slot_table[...] = weights["w/pos_of_seqpe_embed.weight"]
+    encoder.summary[...] = weights["w/cls_token_embed"][0, 0]
     if "w/dim_token_embed" in weights:
-        encoder.axis_table[...] = jnp.asarray(weights["w/dim_token_embed"][:, 0])
+        encoder.axis_table[...] = weights["w/dim_token_embed"][:, 0]
     for i, block in enumerate(encoder.digit_blocks):
         for released, ours in IN_BLOCK.items():
             affine(getattr(block, ours), f"transformers.{i}.{released}")
@@ -71,7 +71,7 @@ def test_encoder(name):
     given |= dict(encoder_layers=params["layers"], encoder_heads=params["heads"])
     given |= dict(bidirectional=params["attn_direction"] == "bi", train_length=4)
     width = params["embed_dim"]
-    encoding = posenc_jax.make("seqpe_input_add", model_dim=width, rngs=nnx.Rngs(0), **given)
+    encoding = empty("seqpe_input_add", model_dim=width, **given)
     load(encoding.encoder, arrays)
     zeros = jnp.zeros((1, len(positions), params["embed_dim"]))
 
@@ -102,15 +102,15 @@ def out_and_weights(encoding, q, k, v, pe, causal):
 
 def attended(hook, projection, arrays, prefix, num_heads, causal):
     """Returns output and weights of one attention layer of the released code."""
-    x, pe = jnp.asarray(arrays["x"]), jnp.asarray(arrays["pe"])
+    x, pe = arrays["x"], arrays["pe"]
     B, T, D = x.shape
     pe_qk = "none" if projection is None else "single"
     encoding = seqpe(D, num_heads, hook=hook, pe_qk=pe_qk, encoder_layers=1)
     if projection is not None:
         weight, bias = projection
-        encoding.pe_qk.kernel[...], encoding.pe_qk.bias[...] = jnp.asarray(weight.T), bias
+        encoding.pe_qk.kernel[...], encoding.pe_qk.bias[...] = weight.T, bias
     in_weight, in_bias, out_weight, out_bias = (arrays[f"w/{name}"] for name in prefix)
-    parts = jnp.split(x @ in_weight + in_bias, 3, -1)
+    parts = np.split(x @ in_weight + in_bias, 3, -1)
     q, k, v = (part.reshape(B, T, num_heads, -1) for part in parts)
     out, weights = out_and_weights(encoding, q, k, v, pe, causal)
     return out.reshape(B, T, D) @ out_weight + out_bias, weights
