@@ -1,25 +1,30 @@
-"""Every keyword of a scheme changes what it computes, or what training does to it.
+"""Every keyword changes something, and no default or initial value changes by accident.
 
-Keywords whose values ``test_float64`` compares with the equations are not tested again.
+    PYTHONPATH=tests python tests/encodings/test_keywords.py
+
+writes the defaults and initial values anew, after one was changed on purpose. Most are those of
+their papers.
 """
+
+import inspect
+import json
 
 import common
 import jax
 import numpy as np
 import pytest
 import schemes
-from common import far
 
 import posenc_jax
 from posenc_jax.positions import text
 from posenc_jax.registry import REGISTRY, own_keywords
 
-B, T = 2, 24
-
-
+DEFAULTS, INITIAL = common.GOLDEN / "defaults.json", common.GOLDEN / "initial_values.json"
+# Their parameters begin at the same values whatever the seed.
+NOT_DRAWN = "circulant_string", "cope", "grape_m", "lerope", "log_scale", "ssmax", "string"
 # RoPE stands for rules of frequencies in what it does by itself: which channels rotate, and how.
 OF_ROPE = {"axes", "rotary_dim", "layout"}
-IN_GOLDEN_ARRAYS = {"golden_gate": {"num_axes"}}
+IN_GOLDEN_ARRAYS = {"golden_gate": {"num_axes"}, "rope": {"axes"}, "fope": {"gain"}}
 
 
 def varied(name):
@@ -38,24 +43,12 @@ def varied(name):
 
 @pytest.mark.parametrize("name", schemes.ALL)
 def test_every_keyword_is_tested(name):
-    scheme = schemes.ALL[name]
-    known = varied(name) | scheme.alternatives.keys() | scheme.in_training.keys()
-    known |= OF_ROPE if ".rotary.frequencies." in REGISTRY[name] else set()
-    known |= IN_GOLDEN_ARRAYS.get(name, set())
-    missing = set(own_keywords(name)) - known
-    assert not missing, "add another value to the settings or alternatives in tests/schemes"
-    assert scheme.alternatives.keys() | scheme.in_training.keys() <= set(own_keywords(name))
-
-
-@pytest.mark.parametrize("name", [name for name, s in schemes.ALL.items() if s.alternatives])
-def test_every_keyword_matters(name):
-    for keyword, values in schemes.ALL[name].alternatives.items():
-        positions = on_axes(2 if keyword == "axes" else 1)
-        one, two = (
-            common.attention(common.build(name, **{keyword: value}), residual(), positions)
-            for value in values
-        )
-        assert far(one, two), keyword
+    in_training = schemes.ALL[name].in_training.keys()
+    known = varied(name) | in_training | IN_GOLDEN_ARRAYS.get(name, set())
+    is_rope = any(part in REGISTRY[name] for part in (".rotary.frequencies.", ".rotary.longrope:"))
+    missing = set(own_keywords(name)) - known - (OF_ROPE if is_rope else set())
+    assert not missing, "add another value to the settings in tests/schemes"
+    assert in_training <= set(own_keywords(name))
 
 
 @pytest.mark.parametrize("name", [name for name, s in schemes.ALL.items() if s.in_training])
@@ -63,7 +56,7 @@ def test_every_keyword_of_training_matters(name):
     """It changes the program of positions in training, or of the scheme's own objective."""
 
     def in_training(encoding, key):
-        return encoding.at(text(T), key=key).tokens.positions, encoding.aux_loss(key)
+        return encoding.at(text(24), key=key).tokens.positions, encoding.aux_loss(key)
 
     def program(**given):
         return str(jax.make_jaxpr(in_training)(common.build(name, **given), jax.random.key(0)))
@@ -73,22 +66,37 @@ def test_every_keyword_of_training_matters(name):
         assert usual != program(**{keyword: value}), keyword
 
 
-def test_matrices_of_fope_are_trained_where_this_is_asked_for():
-    """``test_probe`` tests that they have no gradient otherwise."""
-
-    def loss(encoding):
-        return (common.attention(encoding, residual(), on_axes(1)) ** 2).sum()
-
-    gradients = jax.tree.leaves(jax.grad(loss)(common.build("fope", learned=True)))
-    assert len(gradients) == 2 and all(far(gradient, 0 * gradient) for gradient in gradients)
+def defaults(name):
+    """Returns the defaults of a scheme's keywords as JSON has them."""
+    parameters = posenc_jax.signature(name).parameters.values()
+    given = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return json.loads(json.dumps(given))
 
 
-def residual() -> np.ndarray:
-    return 0.5 * common.normal(0, B, T, common.WIDTH)
+def initial(name, seed=0):
+    """Returns the mean of the sizes of each parameter's numbers, as drawn with a seed."""
+    parameters = common.parameter_paths(common.build(name, trained=False, seed=seed))
+    sizes = {".".join(path): np.abs(np.asarray(x, float)).mean() for path, x in parameters}
+    return {path: float(f"{size:.4g}") for path, size in sizes.items()}
 
 
-def on_axes(num_axes):
-    """Returns positions ``[B, T]``, or ``[B, T, num_axes]`` with another order on each axis."""
-    positions_ABT = np.tile(np.arange(T, dtype=np.int32), (num_axes, B, 1))
-    positions_ABT = np.random.default_rng(0).permuted(positions_ABT, axis=2)
-    return positions_ABT[0] if num_axes == 1 else np.moveaxis(positions_ABT, 0, -1)
+@pytest.mark.parametrize(("name", "expected"), json.loads(DEFAULTS.read_text()).items())
+def test_defaults(name, expected):
+    assert defaults(name) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), json.loads(INITIAL.read_text()).items())
+def test_initial_values(name, expected):
+    assert initial(name) == pytest.approx(expected, rel=2e-3)
+    assert (initial(name, seed=1) == initial(name)) == (name in NOT_DRAWN)
+
+
+def _lines(table) -> str:
+    lines = (f"{json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    DEFAULTS.write_text(_lines({name: defaults(name) for name in posenc_jax.REGISTRY}))
+    rows = {name: initial(name) for name in common.SCHEMES}
+    INITIAL.write_text(_lines({name: row for name, row in rows.items() if row}))

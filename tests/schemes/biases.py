@@ -91,10 +91,7 @@ SCHEMES = {
     ),
     "kerple_log": Scheme(KerpleLog(), [{}, {"num_heads": 6}]),
     "kerple_power": Scheme(KerplePower(), [{}, {"num_heads": 6}]),
-    "sandwich": Scheme(
-        Sandwich(),
-        [{}, {"num_heads": 6, "channels": 20, "base": 300.0}],
-    ),
+    "sandwich": Scheme(Sandwich(), [{}, {"num_heads": 6, "channels": 20, "base": 300.0}]),
     "fire": Scheme(
         FIRE(),
         [{"init_length": 64.0}, {"init_length": 16.0, "hidden": 8}],

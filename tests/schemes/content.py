@@ -179,9 +179,7 @@ SCHEMES = {
         mixes_heads=True,
     ),
     "cope": Scheme(
-        CoPE(),
-        [{"num_positions": 6}, {"num_heads": 2, "nodiv": True}],
-        reads_positions=False,
+        CoPE(), [{"num_positions": 6}, {"num_heads": 2, "nodiv": True}], reads_positions=False
     ),
     "stick_breaking": Scheme(
         StickBreaking(), [{}, {"num_heads": 2, "num_kv_heads": 1}], reads_positions=False
@@ -203,9 +201,6 @@ SCHEMES = {
         overrides={"extent": 8, "rank": 4, "log_floor": 4, "clip": 1.0, "vector_clip": 1.0},
         shift_invariant=False,
     ),
-    "grape_a": Scheme(
-        GrapeA(),
-        [{}, {"gate": "key", "num_heads": 6}, {"gate": "query"}],
-    ),
+    "grape_a": Scheme(GrapeA(), [{}, {"gate": "key", "num_heads": 6}, {"gate": "query"}]),
     "transformer_xl": Scheme(TransformerXL(), [{}, {"base": 300.0, "num_heads": 2}]),
 }

@@ -167,11 +167,7 @@ SCHEMES = {
         overrides={"bias_init": 1.0},
         reads_positions=False,
     ),
-    "grape_ap": Scheme(
-        GrapeAP(),
-        [{}, {"width": 4, "num_heads": 6}],
-        shift_invariant=False,
-    ),
+    "grape_ap": Scheme(GrapeAP(), [{}, {"width": 4, "num_heads": 6}], shift_invariant=False),
     "grape_m_contextual": Scheme(
         GrapeMContextual(),
         [{}, {"base": 30.0, "layout": "interleaved", "by_head": True}],
@@ -184,9 +180,7 @@ SCHEMES = {
         reads_positions=False,
     ),
     "repo": Scheme(
-        RePo(),
-        [{}, {"base": 30.0, "layout": "interleaved", "hidden": 6}],
-        reads_positions=False,
+        RePo(), [{}, {"base": 30.0, "layout": "interleaved", "hidden": 6}], reads_positions=False
     ),
     "path": Scheme(
         PaTH(),

@@ -19,8 +19,6 @@ class Scheme:
       equations: an instance of a subclass of ``NoPE``.
       settings: its keywords in each comparison with them, two or more. Positions are whole numbers
         in the first, and fractional and negative in the others.
-      alternatives: two values, under which outputs differ, of keywords that the settings do not
-        vary. Those of ``axes`` are for positions on two axes.
       in_training: another value of keywords that show in training alone: in the positions that are
         drawn with a key, and in ``aux_loss``.
       overrides: keywords it needs to be used past its training length, and to show at short ones.
@@ -39,7 +37,6 @@ class Scheme:
 
     equations: "NoPE"
     settings: list[dict[str, Any]]
-    alternatives: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     in_training: dict[str, Any] = dataclasses.field(default_factory=dict)
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     invisible: tuple[tuple[str, ...], ...] = ()

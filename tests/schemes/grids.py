@@ -173,9 +173,7 @@ SCHEMES = {
         num_axes=2,
     ),
     "rope_mixed": Scheme(
-        RoPEMixed(),
-        [{}, {"layout": "half", "num_heads": 2}, {"base": 3.0}],
-        num_axes=2,
+        RoPEMixed(), [{}, {"layout": "half", "num_heads": 2}, {"base": 3.0}], num_axes=2
     ),
     "string": Scheme(
         STRING(),
@@ -187,11 +185,7 @@ SCHEMES = {
     ),
     "circulant_string": Scheme(
         CirculantSTRING(),
-        [
-            {},
-            {"base": 30.0, "block_size": 8, "num_kv_heads": 2},
-            {"num_axes": 3, "num_heads": 2},
-        ],
+        [{}, {"base": 30.0, "block_size": 8, "num_kv_heads": 2}, {"num_axes": 3, "num_heads": 2}],
     ),
     "golden_gate": Scheme(
         GoldenGate(),
@@ -231,9 +225,5 @@ SCHEMES = {
         whole_positions_only=True,
         shift_invariant=False,
     ),
-    "alibi_2d": Scheme(
-        ALiBi2D(),
-        [{}, {"num_heads": 6, "slope_scale": 0.25}],
-        num_axes=2,
-    ),
+    "alibi_2d": Scheme(ALiBi2D(), [{}, {"num_heads": 6, "slope_scale": 0.25}], num_axes=2),
 }

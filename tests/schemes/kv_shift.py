@@ -73,18 +73,10 @@ SCHEMES = {
         mixes_keys=True,
     ),
     "short_conv": Scheme(
-        ShortConv(),
-        [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}],
-        mixes_keys=True,
+        ShortConv(), [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}], mixes_keys=True
     ),
     "dynamic_short_conv": Scheme(
-        DynamicShortConv(),
-        [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}],
-        mixes_keys=True,
+        DynamicShortConv(), [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}], mixes_keys=True
     ),
-    "kv_shift": Scheme(
-        KVShift(),
-        [{}, {"over": "alibi", "num_kv_heads": 2}],
-        mixes_keys=True,
-    ),
+    "kv_shift": Scheme(KVShift(), [{}, {"over": "alibi", "num_kv_heads": 2}], mixes_keys=True),
 }

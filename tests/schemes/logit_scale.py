@@ -105,14 +105,10 @@ SCHEMES = {
         shift_invariant=False,
     ),
     "ssmax": Scheme(
-        SSMax(),
-        [{}, {"over": "nope", "num_heads": 2}, {"over": "fox"}],
-        shift_invariant=False,
+        SSMax(), [{}, {"over": "nope", "num_heads": 2}, {"over": "fox"}], shift_invariant=False
     ),
     "log_scale": Scheme(
-        LogScale(),
-        [{}, {"over": "nope", "num_heads": 2}, {"over": "alibi"}],
-        shift_invariant=False,
+        LogScale(), [{}, {"over": "nope", "num_heads": 2}, {"over": "alibi"}], shift_invariant=False
     ),
     "ministral_scale": Scheme(
         MinistralScale(),

@@ -176,10 +176,7 @@ SCHEMES = {
         ],
         num_axes=3,
     ),
-    "prope": Scheme(
-        PRoPE(),
-        [{}, {"base": 7.0}, {"time_channels": 8, "time_base": 50.0}],
-    ),
+    "prope": Scheme(PRoPE(), [{}, {"base": 7.0}, {"time_channels": 8, "time_base": 50.0}]),
     "time_rope": Scheme(
         TimeRoPE(),
         [

@@ -69,9 +69,7 @@ OTHER_ROPE = {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}
 
 SCHEMES = {
     "rerope": Scheme(
-        ReRoPE(),
-        [{"window": 8}, {"window": 21} | OTHER_ROPE],
-        overrides={"window": 8},
+        ReRoPE(), [{"window": 8}, {"window": 21} | OTHER_ROPE], overrides={"window": 8}
     ),
     "leaky_rerope": Scheme(
         LeakyReRoPE(),
@@ -88,11 +86,7 @@ SCHEMES = {
         overrides={"window": 8},
         shift_invariant=False,
     ),
-    "jet_long": Scheme(
-        JetLong(),
-        [{}, {"window": 21} | OTHER_ROPE],
-        shift_invariant=False,
-    ),
+    "jet_long": Scheme(JetLong(), [{}, {"window": 21} | OTHER_ROPE], shift_invariant=False),
     "dual_chunk": Scheme(
         DualChunk(),
         [

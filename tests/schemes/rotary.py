@@ -113,25 +113,18 @@ class Proportional(Rotary):
 
 
 YARN = YaRNFrequencies(TRAIN_LENGTH, 3.0)
-AXES = {"axes": ((1, 0, 1, 0), (0, 0, 1, 1))}
 
 SCHEMES = {
     "rope": Scheme(
         Rotary(),
-        [
-            {},
-            {"base": 300.0, "layout": "interleaved", "rotary_dim": 10},
-            {"frequencies": YARN},
-        ],
-        AXES,
+        [{}, {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}, {"frequencies": YARN}],
     ),
     "pi": Scheme(
         PositionInterpolation(), [{"factor": 4.0}, {"factor": 1.5, "base": 300.0, "rotary_dim": 8}]
     ),
     "ntk": Scheme(NTK(), [{"factor": 4.0}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}]),
     "dynamic_ntk": Scheme(
-        DynamicNTK(),
-        [{}, {"factor": 3.0, "base": 300.0, "layout": "interleaved"}],
+        DynamicNTK(), [{}, {"factor": 3.0, "base": 300.0, "layout": "interleaved"}]
     ),
     "yarn": Scheme(
         YaRN(),
@@ -146,7 +139,6 @@ SCHEMES = {
     ),
     "hope": Scheme(HoPE(), [{}, {"cut_cycles": 0.2, "base": 300.0}]),
     "p_rope": Scheme(
-        Proportional(),
-        [{"fraction": 0.75}, {"fraction": 0.4, "factor": 2.0, "base": 300.0}],
+        Proportional(), [{"fraction": 0.75}, {"fraction": 0.4, "factor": 2.0, "base": 300.0}]
     ),
 }

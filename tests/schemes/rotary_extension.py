@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from schemes.equations import Scheme
-from schemes.rotary import AXES, TRAIN_LENGTH, YARN, Rotary, YaRN
+from schemes.rotary import TRAIN_LENGTH, YARN, Rotary, YaRN
 
 
 class DynamicPI(Rotary):
@@ -178,7 +178,6 @@ SCHEMES = {
                 "layout": "interleaved",
             },
         ],
-        AXES,
     ),
     "longrope2": Scheme(
         LongRoPE2(),
@@ -193,18 +192,12 @@ SCHEMES = {
                 "layout": "interleaved",
             },
         ],
-        AXES,
     ),
     "clipped_rope": Scheme(
-        Clipped(),
-        [{}, {"clipped_pairs": 5}, {"clipped_pairs": 3, "taper": "hard", "base": 300.0}],
+        Clipped(), [{}, {"clipped_pairs": 5}, {"clipped_pairs": 3, "taper": "hard", "base": 300.0}]
     ),
     "resonance": Scheme(
         Resonance(),
-        [
-            {},
-            {"base": 300.0, "layout": "interleaved", "rotary_dim": 10},
-            {"frequencies": YARN},
-        ],
+        [{}, {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}, {"frequencies": YARN}],
     ),
 }

@@ -105,17 +105,11 @@ SCHEMES = {
             {"padding": "ones", "base": 30.0, "layout": "interleaved", "learned": True},
             {"base": 100.0, "rotary_dim": 12, "num_heads": 2},
         ],
-        {"gain": (0.3, 1.0)},
         invisible=(("cos_coef",), ("sin_coef",)),
         shift_invariant=False,
     ),
     "lerope": Scheme(
-        LeRoPE(),
-        [
-            {},
-            {"rotary_dim": 10, "base": 300.0, "layout": "half"},
-            {"frequencies": YARN},
-        ],
+        LeRoPE(), [{}, {"rotary_dim": 10, "base": 300.0, "layout": "half"}, {"frequencies": YARN}]
     ),
     "value_rope": Scheme(
         ValueRoPE(),
@@ -126,8 +120,7 @@ SCHEMES = {
         ],
     ),
     "grape_m": Scheme(
-        GrapeM(),
-        [{}, {"base": 300.0, "layout": "interleaved", "by_head": True, "num_kv_heads": 2}],
+        GrapeM(), [{}, {"base": 300.0, "layout": "interleaved", "by_head": True, "num_kv_heads": 2}]
     ),
     "pope": Scheme(
         PoPE(),
