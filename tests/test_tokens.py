@@ -42,17 +42,6 @@ def test_types_that_cannot_count_are_refused(dtype):
         common.refuses(f"positions.*{dtype}", lambda run=run: run(jnp.ones((1, T), dtype)))
 
 
-def test_a_mark_for_padding_is_no_length():
-    """Padding at 2**30 changes no number before it, as a document of its own or not."""
-    encoding, x_BTD = common.build("t5"), 0.5 * common.normal(9, B, T, common.WIDTH)
-    padded = text(T).repeat(B, axis=0)
-    padded[:, -3:] = 2**30
-    expected = common.attention(encoding, x_BTD[:, :-3], text(T - 3))
-    for segment_ids in (None, (padded == 2**30).astype(np.int32)):
-        output = common.attention(encoding, x_BTD, padded, segment_ids)[:, :-3]
-        common.close(output, expected, rtol=1e-4)
-
-
 # Order
 
 
@@ -71,20 +60,6 @@ def test_the_last_query_of_a_cache_sees_every_key():
     expected = both_ways(here, q, k, v)[:, -1:]
     last = both_ways(alone, q[:, -1:], here.keys(k, v))
     np.testing.assert_allclose(last, expected, rtol=1e-5)
-
-
-def test_a_part_may_begin_where_a_program_says():
-    encoding, (q, k, v) = common.build("t5"), SIDES
-
-    @jax.jit
-    def part_of(start):
-        here = encoding.at(text(T))
-        queries = jax.lax.dynamic_slice_in_dim(q, start, 4, axis=1)
-        return posenc_jax.attend(here.part(start, 4), queries, here.keys(k, v))
-
-    whole = posenc_jax.attend(encoding.at(text(T)), q, k, v)
-    for start in (0, 5, T - 4):
-        common.close(part_of(start), whole[:, start : start + 4], rtol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["rope", "alibi"])

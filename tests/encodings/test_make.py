@@ -1,30 +1,18 @@
 """Tests parameters for each layer, which ``make`` stacks."""
 
+import chex
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import schemes
-from calls import T, attend
+from calls import attend
 from common import refuses
 from flax import nnx
 
 import posenc_jax
 from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFrequencies
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
-from posenc_jax.positions import text
-
-PER_LAYER = """
-    cable circulant_string cope dape deberta dynamic_short_conv fope fox grape_a grape_ap grape_m
-    grape_m_contextual inkling inkling2 kv_shift log_scale path pope repo rope_mixed selective_rope
-    shaw short_conv ssmax string swin_v2 transformer_xl wall
-"""
-
-
-def test_which_schemes_have_parameters_for_each_layer():
-    actual = {name for name in schemes.ALL if common.outline(name).per_layer}
-    assert actual == set(PER_LAYER.split())
 
 
 def test_a_scheme_that_draws_nothing_is_stacked_without_rngs():
@@ -35,12 +23,7 @@ def test_a_scheme_that_draws_nothing_is_stacked_without_rngs():
 def test_a_class_stacks_layers_as_make_does():
     sizes = dict(num_heads=2, model_dim=8, num_layers=3)
     stacked = posenc_jax.FoX.of_layers(**sizes, rngs=nnx.Rngs(0))
-    for one, other in zip(
-        jax.tree.leaves(stacked),
-        jax.tree.leaves(posenc_jax.make("fox", **sizes, rngs=nnx.Rngs(0))),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(stacked, posenc_jax.make("fox", **sizes, rngs=nnx.Rngs(0)))
     assert stacked.stacked == 3 and stacked.of_layer(2).stacked is None
     t5 = posenc_jax.T5.of_layers(num_layers=3, num_heads=2, model_dim=8, rngs=nnx.Rngs(0))
     assert t5.stacked is None and t5.of_layer(2) is t5
@@ -93,7 +76,7 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
     assert jax.tree.structure(layers[0]) == jax.tree.structure(layers[1])
 
 
-# What make cannot build, and what no hook may return, is refused by its name
+# What make cannot build is refused by its name
 
 
 BAD_KEYWORDS = {
@@ -126,7 +109,7 @@ def test_bad_values_of_keywords(name):
     """The error names the keyword; some are found only where the pairs of channels are known."""
     for bad in BAD_KEYWORDS[name]:
         word = next(iter(bad)).replace("rotary_dim", "rotary_dim|axes")
-        refuses(word, lambda bad=bad: build(name, **bad).at(np.zeros((1, T), int)))
+        refuses(word, lambda bad=bad: build(name, **bad).at(np.zeros((1, 6), int)))
 
 
 LONG = {
@@ -188,14 +171,3 @@ def test_a_misspelt_hook_is_refused(monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "misspelt", f"{__name__}:Misspelt")
     refuses("Misspelt.*hook", lambda: posenc_jax.make("misspelt"))
     refuses("Misspelt.*hook", lambda: attend(Misspelt()))
-
-
-class ByHead(posenc_jax.Encoding):
-    """Makes a number for each head, which no cut by tokens has a place for."""
-
-    def prepare(self, tokens, length):
-        return jnp.ones(common.HEADS)
-
-
-def test_what_hooks_make_has_the_tokens_along_axis_1():
-    refuses("axis 1", lambda: ByHead().at(text(T)))

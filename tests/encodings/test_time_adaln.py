@@ -12,7 +12,7 @@ B, T, D = 2, 12, 6
 
 
 def build(**keywords):
-    return TimeAdaLN(**{"model_dim": D, "hidden": 5, "rngs": nnx.Rngs(0)} | keywords)
+    return TimeAdaLN(model_dim=D, hidden=5, rngs=nnx.Rngs(0), **keywords)
 
 
 def normed(x):
@@ -20,20 +20,14 @@ def normed(x):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
 
 
-@jax.jit
-def run(module, x, times):
-    return module(x, times)
-
-
-def times_of(frames, rows=B):
-    return np.random.default_rng(frames).uniform(-1, 3, (rows, frames)).astype(np.float32)
+run = jax.jit(lambda module, x, times: module(x, times))
 
 
 @pytest.mark.parametrize(("frames", "source_frames"), [(4, 1), (12, 3)])
 def test_equation(frames, source_frames):
     module = common.moved(build(source_frames=source_frames, time_scale=2.0), 0)
     weights = common.parameters_float64(module)
-    x, times = common.normal(0, B, T, D), times_of(frames)
+    x, times = common.normal(0, B, T, D), common.normal(frames, B, frames)
 
     def affine(y, path):
         return y @ weights[f"{path}.kernel"] + weights[f"{path}.bias"]
@@ -61,7 +55,7 @@ def test_equation(frames, source_frames):
 
 
 def test_starts_as_a_layer_norm_and_learns():
-    module, x, times = build(), common.normal(0, B, T, D), times_of(4, rows=1)
+    module, x, times = build(), common.normal(0, B, T, D), common.normal(4, 1, 4)
     common.close(run(module, x, times), normed(x), rtol=1e-4)
     weights = common.normal(1, B, T, D)
     gradient = jax.jit(jax.grad(lambda m: (m(x, times) * weights).sum()))(module)

@@ -19,13 +19,6 @@ B, T = 2, sum(segment.tokens for segment in SEQUENCE)
 TOKEN_IDS = np.random.default_rng(0).integers(0, common.VOCAB, (B, T)).astype(np.int32)
 
 
-def placed(dtype=np.float32):
-    """Returns negative and fractional positions ``[1, T, 3]``, or whole ones."""
-    if dtype == np.float32:
-        return builders.videorope(SEQUENCE, delta=0.5).positions
-    return builders.qwen2_vl(SEQUENCE).positions
-
-
 # Encodings
 
 
@@ -84,18 +77,16 @@ def test_a_sequence_of_text(build):
 
 def test_the_start_of_a_video():
     """Two frames of 3 x 2 patches, in front of everything, are written out."""
-    time = [0] * 6 + [0.5] * 6
-    row, column = [-1, -1, 0, 0, 1, 1] * 2, [0, 1] * 6
-    positions, following = builders.videorope(SEQUENCE[:2], delta=0.5)
-    expected = np.stack([time, np.add(time, row), np.add(time, column)], axis=-1)
-    np.testing.assert_array_equal(positions[0, :12], expected)
-    np.testing.assert_array_equal(positions[0, 12:], np.tile(np.arange(1.5, 5)[:, None], 3))
-    assert following == 5.5
-
+    time, row, column = [0] * 6 + [0.5] * 6, [0, 0, 1, 1, 2, 2] * 2, [0, 1] * 6
     positions, following = builders.spaced_frames(SEQUENCE[:1], delta=0.5)
-    expected = np.stack([time, np.add(row, 1), column], axis=-1)
-    np.testing.assert_array_equal(positions[0], expected)
+    np.testing.assert_array_equal(positions[0], np.stack([time, row, column], axis=-1))
     assert following == 3
+    # Those of VideoRoPE, whose golden arrays begin with text, are below 0.
+    positions, following = builders.videorope(SEQUENCE[:2], delta=0.5)
+    shift = np.stack([np.zeros(12), np.subtract(time, 1), time], axis=-1)
+    expected = np.stack([time, row, column], axis=-1) + shift
+    np.testing.assert_array_equal(positions[0, :12], expected)
+    assert following == 5.5
 
 
 def test_frames_at_their_seconds():
