@@ -39,7 +39,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments.endings import status_of
+from experiments.command import status_of
 from experiments.joining import join_job
 from experiments.running import command_line
 
