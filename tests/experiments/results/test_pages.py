@@ -94,10 +94,17 @@ def test_the_study_of_copying_says_what_its_pages_say():
     assert finished.loc["onset_2_layers"].tolist() == [40, 40]
     assert finished.loc["onset_4_layers"].tolist() == [24, 24]
     assert finished.loc["cause"].tolist() == [14, 15]
+    assert finished.loc["more_seeds"].tolist() == [9, 9]
+    (six,) = runs[runs["study"] == "depth_6_layers"].itertuples()
+    assert (six.scheme, six.is_finished, six.onset, round(six.copied, 2)) == (
+        "rope", True, 4_608_000, 0.59
+    )  # fmt: skip
     for page in ("copying.md", "data/index.md"):
         text = (common.ROOT / "docs" / page).read_text().lower()
         assert re.search(r"sixty-four of (the )?144 runs .*fourteen of", text, re.DOTALL), page
-    twice = runs[(runs["scheme"] == "kv_shift") & (runs["rate"] == 0.006) & (runs["seed"] > 0)]
+    twice = runs[
+        (runs["scheme"] == "kv_shift") & (runs["rate"] == 0.006) & runs["seed"].between(1, 2)
+    ]
     twice = twice[twice["depth"] == 2].pivot(index="seed", columns="study", values="loss")
     assert len(twice) == 2 and (twice["cause"] == twice["onset_2_layers"]).all()
     of_onset = runs[runs["study"].str.startswith("onset") & runs["is_finished"]]
@@ -142,7 +149,10 @@ def test_the_study_of_copying_says_what_its_pages_say():
     assert never[["alibi", "fox", "rope"]].tolist() == [0, 0, 3]
     models = onset.of_models(pd.read_csv(pages.DATA / "copying.csv.gz"))
     at_rate = models[(models["depth"] == 2) & (models["rate"] == 0.006)]
-    at_rate = at_rate.set_index(["scheme", "seed"])
+    counts = (~at_rate["is_censored"]).groupby(at_rate["scheme"]).agg(["sum", "size"])
+    counts = counts.loc[["fox", "kerple_log", "kv_shift"]]
+    assert counts.to_numpy().tolist() == [[1, 6], [4, 6], [3, 6]]
+    at_rate = at_rate[at_rate["seed"] < 3].set_index(["scheme", "seed"])
     loss, copied = (at_rate[column].unstack() for column in ("loss", "copied"))
 
     def ahead(scheme, other):
