@@ -3,7 +3,7 @@
 import numpy as np
 
 from schemes.equations import NoPE, Scheme, channels_of, content, distances, pairs_of
-from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
+from schemes.rotary import OTHER, TRAIN_LENGTH, YARN, Rotary
 
 
 class MultiAxis(Rotary):
@@ -119,22 +119,16 @@ class PRoPE(NoPE):
         return self.rotated(sums, positions, given, 1)
 
 
+STRETCHED = {"rotary_dim": 12, "frequencies": YARN}
+
 SCHEMES = {
-    "mrope": Scheme(
-        Chunked(),
-        [
-            {},
-            {"base": 300.0, "layout": "interleaved"},
-            {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN},
-        ],
-        num_axes=3,
-    ),
+    "mrope": Scheme(Chunked(), [{}, OTHER, {"sections": (1, 2, 3), **STRETCHED}], num_axes=3),
     "i_mrope": Scheme(
         Interleaved(),
         [
             {},
-            {"base": 300.0, "layout": "interleaved"},
-            {"order": (2, 0, 1), "sections": (2, 1, 3), "rotary_dim": 12, "frequencies": YARN},
+            OTHER,
+            {"order": (2, 0, 1), "sections": (2, 1, 3), **STRETCHED},
             {"order": (1, 2, 0)},
         ],
         num_axes=3,
@@ -143,21 +137,13 @@ SCHEMES = {
         Heads(),
         [
             {"axis_heads": (1, 1, 1)},
-            {"axis_heads": None, "base": 300.0, "layout": "interleaved"},
-            {"axis_heads": (0, 2, 2), "rotary_dim": 12, "frequencies": YARN},
+            {"axis_heads": None, **OTHER},
+            {"axis_heads": (0, 2, 2), **STRETCHED},
         ],
         overrides={"axis_heads": (0, 1, 1)},  # Which two kv heads have too.
         num_axes=3,
     ),
-    "videorope": Scheme(
-        VideoRoPE(),
-        [
-            {},
-            {"base": 300.0, "layout": "interleaved"},
-            {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN},
-        ],
-        num_axes=3,
-    ),
+    "videorope": Scheme(VideoRoPE(), [{}, OTHER, {"sections": (2, 2, 2), **STRETCHED}], num_axes=3),
     "videorope_pp": Scheme(
         VideoRoPEPP(),
         [
@@ -168,22 +154,12 @@ SCHEMES = {
         num_axes=3,
     ),
     "hope_hybrid": Scheme(
-        HopeHybrid(),
-        [
-            {},
-            {"base": 300.0, "layout": "interleaved"},
-            {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN},
-        ],
-        num_axes=3,
+        HopeHybrid(), [{}, OTHER, {"sections": (2, 2, 2), **STRETCHED}], num_axes=3
     ),
     "prope": Scheme(PRoPE(), [{}, {"base": 7.0}, {"time_channels": 8, "time_base": 50.0}]),
     "time_rope": Scheme(
         TimeRoPE(),
-        [
-            {},
-            {"base": 300.0, "layout": "half"},
-            {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN},
-        ],
+        [{}, OTHER | {"layout": "half"}, {"sections": (1, 2, 3), **STRETCHED}],
         num_axes=3,
     ),
 }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from schemes.equations import Scheme
-from schemes.rotary import TRAIN_LENGTH, Rotary
+from schemes.rotary import OTHER, TRAIN_LENGTH, Rotary
 
 
 class PositionMap(Rotary):
@@ -65,7 +65,7 @@ class DualChunk(PositionMap):
         return temperature * super().logits(q, k, positions, given, weights)
 
 
-OTHER_ROPE = {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}
+OTHER_ROPE = OTHER | {"rotary_dim": 10}
 
 SCHEMES = {
     "rerope": Scheme(

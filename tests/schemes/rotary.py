@@ -113,6 +113,7 @@ class Proportional(Rotary):
 
 
 YARN = YaRNFrequencies(TRAIN_LENGTH, 3.0)
+OTHER = {"base": 300.0, "layout": "interleaved"}
 
 SCHEMES = {
     "rope": Scheme(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from schemes.equations import Scheme
-from schemes.rotary import TRAIN_LENGTH, YARN, Rotary, YaRN
+from schemes.rotary import OTHER, TRAIN_LENGTH, YARN, Rotary, YaRN
 
 
 class DynamicPI(Rotary):
@@ -171,12 +171,7 @@ SCHEMES = {
         [
             {"factor": 4.0, "long_factor": LONG_FACTOR, "short_factor": SHORT_FACTOR},
             {"factor": 8.0, "start_tokens": 6, "long_factor": LONG_FACTOR[:6], "rotary_dim": 12},
-            {
-                "attention_factor": 1.2,
-                "short_attention_factor": 1.1,
-                "base": 300.0,
-                "layout": "interleaved",
-            },
+            {"attention_factor": 1.2, "short_attention_factor": 1.1, **OTHER},
         ],
     ),
     "longrope2": Scheme(
@@ -184,13 +179,7 @@ SCHEMES = {
         [
             {},
             {"factor": 5.0, "critical_pair": 3, "tail_factors": (5.0, 5.5, 6.0, 6.0, 7.0)},
-            {
-                "factor": 8.0,
-                "rotary_dim": 12,
-                "base": 100.0,
-                "attention_factor": 1.0,
-                "layout": "interleaved",
-            },
+            {"factor": 8.0, "rotary_dim": 12, "attention_factor": 1.0, **OTHER, "base": 100.0},
         ],
     ),
     "clipped_rope": Scheme(
@@ -198,6 +187,6 @@ SCHEMES = {
     ),
     "resonance": Scheme(
         Resonance(),
-        [{}, {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}, {"frequencies": YARN}],
+        [{}, OTHER | {"rotary_dim": 10}, {"frequencies": YARN}],
     ),
 }
