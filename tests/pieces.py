@@ -17,8 +17,8 @@ def extend(model, token_ids, cache, positions=None, segment_ids=None):
     return model.unembed(x_BTD), cache
 
 
-def in_pieces(model, cache, positions=None, segment_ids=None, pieces=(8, 1, 1, 1, 1)):
-    """Returns logits ``[B, T, V]`` of tokens read in pieces, by default a chunk and then singly."""
+def in_pieces(model, cache, positions=None, segment_ids=None, pieces=(4, 4, 4)):
+    """Returns logits ``[B, T, V]`` of tokens read in pieces; those of one size are one program."""
     outputs, start = [], 0
     for count in pieces:
         now = slice(start, start + count)
