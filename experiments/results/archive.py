@@ -20,10 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.command import exit_status
-from experiments.results.bucket import folder_at
+from experiments.results.bucket import folder_at, is_in_bucket
 from experiments.results.locks import claimed
 from experiments.results.record import as_lines, read_json, write_files
-from posenc_jax.files import parsed
+from posenc_jax.files import parsed, read_bytes
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
@@ -33,6 +33,8 @@ _OF_TRAINING = "metrics.jsonl"
 _COLUMNS = ("step", "loss", "score")
 # A float32 has seven digits; lists have losses that are averaged, or drawn.
 _DIGITS, _DIGITS_IN_LISTS = 7, 5
+# An archive of strangers may expand to more than the memory of this machine.
+_MOST_BYTES = 2**28
 
 
 def pack(workdir: Path) -> bytes:
@@ -104,6 +106,8 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     written = 0
     for place, files in points.items():
         folder = workdir / place
+        if not is_in_bucket(workdir) and not folder.resolve().is_relative_to(workdir.resolve()):
+            raise ValueError(f"{folder} leads out of {workdir} by a link; remove the link")
         # Finished, or begun and perhaps with checkpoints: keep it. Other files alone are what a
         # restore that was killed has left, or what a run has before it has trained anything.
         if any((folder / name).exists() for name in (FILES[-1], "checkpoints")):
@@ -119,11 +123,20 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     points: dict[str, dict[str, bytes]] = {}
     try:
         # Decompressed as a whole, because reading entries may not reach the checksum at the end.
-        whole = io.BytesIO(lzma.decompress(packed.read_bytes()))
-        with tarfile.open(fileobj=whole) as archive:
+        decompressor = lzma.LZMADecompressor()
+        whole = decompressor.decompress(read_bytes(packed), max_length=_MOST_BYTES)
+        if not decompressor.eof:
+            raise ValueError(
+                f"{packed} is not a complete archive of results, or expands to more than "
+                f"{_MOST_BYTES >> 20} MiB, which none does"
+            )
+        entries = io.BytesIO(whole)
+        with tarfile.open(fileobj=entries) as archive:
             for entry in archive:
                 place = PurePosixPath(entry.name)
-                if not entry.isreg() or place.is_absolute() or ".." in place.parts:
+                # A sparse file may claim any size, and a link lead anywhere.
+                is_plain = entry.isreg() and not entry.issparse()
+                if not is_plain or place.is_absolute() or ".." in place.parts:
                     raise ValueError(f"{packed} has {entry.name!r}, which is no file of a point")
                 file = archive.extractfile(entry)
                 assert file is not None

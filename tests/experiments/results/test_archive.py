@@ -105,15 +105,37 @@ def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
     assert not (tmp_path / "workdir").exists()
 
 
-# Files of strangers cannot write or read outside of their folder
+# Files of strangers cannot fill memory, or write or read outside of their folder
 
 
-def test_an_entry_that_is_no_plain_file_is_refused(tmp_path):
+def test_an_archive_that_expands_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_MOST_BYTES", 2**20)
+    path = tmp_path / "bomb.tar.xz"
+    path.write_bytes(lzma.compress(bytes(2**24)))
+    common.refuses("1 MiB", lambda: archive.read(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, b"S"])
+def test_an_entry_that_is_no_plain_file_is_refused(kind, tmp_path):
     entry = tarfile.TarInfo("runs/rope/seed0/evaluation.json")
-    entry.type, entry.linkname = tarfile.SYMTYPE, "elsewhere"
+    entry.type, entry.linkname = kind, "elsewhere"
+    head = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    if kind == b"S":  # a sparse file of 3 GiB, without any bytes
+        head[386:410], head[483:495] = b"00000000000\0" * 2, b"%011o\0" % (3 << 30)
+        head[148:156] = b"%06o\0 " % (sum(head) - sum(head[148:156]) + 8 * ord(" "))
     path = tmp_path / "given.tar.xz"
-    path.write_bytes(lzma.compress(entry.tobuf() + bytes(1024)))
+    path.write_bytes(lzma.compress(bytes(head) + bytes(1024)))
     common.refuses("no file of a point", lambda: archive.read(path))
+
+
+def test_an_archive_writes_through_no_link(tmp_path):
+    files = {f"runs/rope/seed0/{name}": "{}" for name in archive.FILES}
+    path = write(tmp_path / "given.tar.xz", files)
+    workdir, away = tmp_path / "workdir", tmp_path / "away"
+    workdir.mkdir(), away.mkdir()
+    (workdir / "runs").symlink_to(away)
+    common.refuses("by a link", lambda: archive.restore(path, workdir))
+    assert not [*away.iterdir()]
 
 
 def test_a_lock_writes_through_no_link(tmp_path):
