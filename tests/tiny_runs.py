@@ -23,6 +23,7 @@ from rich.console import Console
 import launch
 from configs.extrapolation import get_config
 from experiments.registry import make_experiment
+from experiments.results import seal
 from experiments.running import command_line
 from experiments.studies.text import Comparison
 
@@ -74,8 +75,10 @@ def untrained(one):
 def of_other_data(folder, digest):
     """Makes a finished run one on other data of the same name, such as those of another Python."""
     run = json.loads((folder / "run.json").read_text())
+    evaluation = seal.read_evaluation(folder, {"config": dict}, run)
     run["config"]["corpus_digest"] = digest
     (folder / "run.json").write_text(json.dumps(run))
+    seal.write_evaluation(folder, evaluation)
 
 
 class Ended(NamedTuple):

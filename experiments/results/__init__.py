@@ -1,6 +1,6 @@
 """Keeps what runs have found, and computes what is said about it.
 
-record.py, metrics.py             the files of a run; ``bucket.py`` keeps them in a bucket
+record.py, seal.py, metrics.py    the files of a run; ``bucket.py`` keeps them in a bucket
 locks.py                          which program works in a folder
 environment.py                    what a run is made with
 archive.py                        the results of many runs as one small file

@@ -10,6 +10,7 @@ the report without training.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import lzma
@@ -23,6 +24,7 @@ from experiments.command import exit_status
 from experiments.results.bucket import folder_at, is_in_bucket
 from experiments.results.locks import claimed
 from experiments.results.record import as_lines, read_json, write_files
+from experiments.results.seal import read_evaluation, sealed
 from posenc_jax.files import parsed, read_bytes
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
@@ -40,8 +42,8 @@ _MOST_BYTES = 2**28
 def pack(workdir: Path) -> bytes:
     """Returns the archive of all finished points; the same results give the same bytes.
 
-    Raises a ValueError if the workdir has no finished point or a file of one is damaged, and an
-    OSError if a file of one is lost.
+    Raises a ValueError if the workdir has no finished point, or a file of one is damaged or was
+    changed, and an OSError if a file of one is lost.
     """
     packed = io.BytesIO()
     folders = sorted(_finished(workdir))
@@ -58,8 +60,8 @@ def pack(workdir: Path) -> bytes:
 
 def _contents(folder: Path) -> dict[str, bytes]:
     """Returns the files of a finished point by name as they are packed, all of them checked."""
-    read_json(folder / FILES[0])
-    evaluation = read_json(folder / FILES[-1], {"training": dict})
+    run = read_json(folder / FILES[0]) or {}
+    evaluation = read_evaluation(folder, {"training": dict}, run) or {}
     contents = {FILES[0]: (folder / FILES[0]).read_bytes()}
     if evaluation["training"].get("steps") != 0:
         metrics = (folder / _OF_TRAINING).read_bytes()
@@ -112,8 +114,12 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
         # restore that was killed has left, or what a run has before it has trained anything.
         if any((folder / name).exists() for name in (FILES[-1], "checkpoints")):
             continue
+        run, evaluation = json.loads(files[FILES[0]]), json.loads(files[FILES[-1]])
+        metrics = files.get(_OF_TRAINING)
+        digest = None if metrics is None else hashlib.sha256(metrics).hexdigest()
+        contents = files | {FILES[-1]: _as_json(sealed(evaluation, run, digest))}
         with claimed(folder):
-            write_files(folder, {name: files[name] for name in FILES if name in files})
+            write_files(folder, {name: contents[name] for name in FILES if name in contents})
         written += 1
     return written, len(points) - written
 

@@ -3,22 +3,13 @@
 import abc
 import dataclasses
 import datetime
-import functools
 import math
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from experiments.results.environment import each_once, environment_of
-from experiments.results.record import (
-    RefusedError,
-    agreed,
-    as_json,
-    read_json,
-    read_lines,
-    read_run,
-)
+from experiments.results.record import RefusedError, agreed, as_json, read_json, read_lines
+from experiments.results.seal import read_finished
 from experiments.running.points import Point
 from experiments.training.corpus import Corpus
 from experiments.training.recipe import RULES
@@ -74,18 +65,10 @@ class Finished(abc.ABC):
         return files
 
     def _read(self, point):
-        folder = self.folder(point)
-        try:
-            run, evaluation = read_run(folder), read_json(folder / "evaluation.json", EVALUATION)
-        except ValueError as error:
-            _say_once(f"{error}: its results are not used")
+        files = read_finished(self.folder(point), EVALUATION)
+        if files is None:
             return None
-        if run is None or evaluation is None:
-            return None
-        whose = [evaluation["training"].get(key) for key in ("scheme", "seed")]
-        if whose != [point.label, point.seed]:
-            _say_once(f"{folder} has the results of another run, {whose}: they are not used")
-            return None
+        evaluation, run = files
         try:
             evaluated = dataclasses.replace(point, extensions=_extensions_in(evaluation, point))
             if "extend" in evaluation["config"]:  # without extensions that are not asked for
@@ -236,11 +219,6 @@ def of_schemes(evaluation: dict[str, Any], schemes: tuple[str, ...]) -> dict[str
     """Returns the lists of an evaluation with the records of some schemes alone."""
     lists = {key: value for key, value in evaluation.items() if isinstance(value, list)}
     return {key: [r for r in records if r["scheme"] in schemes] for key, records in lists.items()}
-
-
-@functools.cache
-def _say_once(sentence: str) -> None:
-    logging.warning(sentence)
 
 
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:

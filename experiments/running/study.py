@@ -30,6 +30,7 @@ from experiments.results.record import (
     write_json,
 )
 from experiments.results.report import Reported
+from experiments.results.seal import check_metrics, write_evaluation
 from experiments.running.finished import Finished, missing_in, of_schemes
 from experiments.running.points import Point
 from experiments.training.loop import abstract_state, train
@@ -162,6 +163,7 @@ class Study(Finished, Reported):
             run = open_run(folder, self.describe(point))
             if self.is_done(point):
                 return
+            check_metrics(folder)
             self._check_folder(point, run)
             (folder / "failure.json").unlink(missing_ok=True)
             model, summary = self.train(point)  # reads the model of a point that is finished
@@ -170,7 +172,7 @@ class Study(Finished, Reported):
                 "config": as_json(self.describe_evaluation(point)),
                 "training": {"scheme": point.label, "seed": point.seed} | summary,
             }
-            write_json(folder / "evaluation.json", evaluation)
+            write_evaluation(folder, evaluation)
         if summary["tokens"]:
             speed = summary["tokens"] / summary["seconds"]
             self._print(

@@ -9,6 +9,7 @@ from experiments.results import archive
 from experiments.results.bucket import folder_at
 from experiments.results.environment import environment
 from experiments.results.record import read_lines, write_json
+from experiments.results.seal import write_evaluation
 from experiments.running.pool import run_points
 
 
@@ -55,7 +56,7 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     write_json(folder / "run.json", {"config": {}} | environment())
     (folder / "metrics.jsonl").write_text("{}\n")
-    write_json(folder / "evaluation.json", {"training": {}})
+    write_evaluation(folder, {"training": {}})
     there = "--workdir=gs://mine/restored"
     for arguments in (
         ["--workdir=here", "--out=results"],

@@ -3,11 +3,14 @@
 import json
 import re
 
+import common
 import pytest
 from tiny_runs import comparison, config, full_disk
 
+from experiments.results import seal
+from experiments.results.environment import environment
 from experiments.results.metrics import Metrics
-from experiments.results.record import write_files
+from experiments.results.record import RefusedError, read_run, write_files, write_json
 from experiments.running.pool import run_points
 from experiments.running.status import print_status
 
@@ -53,13 +56,54 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     assert "no run.json" in failure["reason"], "whose are the checkpoints?"
 
 
-def test_the_results_of_another_run_are_not_used(workdir, corpus):
-    one, _ = comparison(config(corpus, schemes="alibi"), workdir)
-    (evaluated,) = workdir.glob("runs/alibi/*/evaluation.json")
-    whose = json.loads(evaluated.read_text())
-    whose["training"]["seed"] = 1
-    evaluated.write_text(json.dumps(whose))
-    assert one.evaluations() == []
+# Files that do not fit a run are noticed
+
+
+FIELDS = {"config": dict, "training": dict}
+EVALUATION = {"config": {"a": 1}, "training": {"steps": 1}, "records": [{"loss": 2.5}]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return sealed_in(tmp_path / "rope", "rope")
+
+
+def sealed_in(folder, scheme):
+    write_json(folder / "run.json", {"config": {"scheme": scheme, "seed": 0}} | environment())
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    seal.write_evaluation(folder, EVALUATION)
+    return folder
+
+
+def changed(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(("old", "new"), [("2.5", "2.6"), ('"seal"', '"sea"')])
+def test_a_changed_evaluation_is_refused_by_its_path(folder, old, new):
+    assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
+    changed(folder / "evaluation.json", old, new)
+    with pytest.raises(ValueError, match=r"evaluation\.json"):
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
+
+
+def test_an_evaluation_of_another_run_is_refused(folder, tmp_path):
+    other = sealed_in(tmp_path / "alibi", "alibi")
+    (other / "evaluation.json").replace(folder / "evaluation.json")
+    common.refuses("another run", lambda: seal.read_evaluation(folder, FIELDS, read_run(folder)))
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_other_metrics_are_refused_and_not_sealed_anew(folder, is_lost):
+    if is_lost:
+        (folder / "metrics.jsonl").unlink()
+    else:
+        changed(folder / "metrics.jsonl", "2.0", "1.0")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
+    common.refuses(r"metrics\.jsonl", lambda: seal.check_metrics(folder), RefusedError)
 
 
 def refused(path):
