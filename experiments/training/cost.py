@@ -7,7 +7,6 @@ what ``remat`` computes a second time is not counted.
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,29 +58,22 @@ def step_flops(task: Task, batch: Any) -> int:
 
 
 def products(jaxpr: Any) -> int:
-    """Returns the floating-point operations of all products in a program, a (closed) jaxpr."""
-
-    def of_equation(equation):
-        if equation.primitive.name != "dot_general":
-            return 0
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        sizes = [equation.invars[0].aval.shape[axis] for axis in contracted]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(sizes)
-
-    return summed(of_equation, jaxpr)
-
-
-def summed(of_equation: Callable[[Any], Any], jaxpr: Any) -> Any:
-    """Returns the sum of a number of each equation in a program, a (closed) jaxpr.
+    """Returns the floating-point operations of all products in a program, a (closed) jaxpr.
 
     The body of a loop counts once for each iteration if their number is known, and once otherwise.
-    Of several branches the one with the largest sum counts.
+    Of several branches the most expensive one counts.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            sizes = [equation.invars[0].aval.shape[axis] for axis in contracted]
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(sizes)
+            continue
         params = jax.tree.leaves(list(equation.params.values()))
-        inner = [summed(of_equation, one) for one in params if isinstance(one, ClosedJaxpr | Jaxpr)]
+        inner = [
+            products(program) for program in params if isinstance(program, ClosedJaxpr | Jaxpr)
+        ]
         together = max if equation.primitive.name == "cond" else sum
-        total += of_equation(equation)
         total += equation.params.get("length", 1) * together(inner) if inner else 0
     return total
