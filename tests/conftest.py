@@ -71,17 +71,18 @@ def _has_fixtures(path: Path) -> bool:
     return 'scope="module"' in path.read_text()
 
 
+_MOST_BYTES = 2.4e9
 _STATUS = Path("/proc/self/statm")
 
 
 @pytest.fixture(autouse=True)
 def little_memory():
-    """Forgets compiled programs where Linux says that a worker takes a sixth of the memory."""
+    """Forgets compiled programs where Linux says that memory is short."""
     yield
     if not _STATUS.exists():
         return
     pages = int(_STATUS.read_text().split()[1])
-    if pages > os.sysconf("SC_PHYS_PAGES") / 6:
+    if pages * os.sysconf("SC_PAGE_SIZE") > _MOST_BYTES:
         jax.clear_caches()
         ctypes.CDLL(None).malloc_trim(0)
 

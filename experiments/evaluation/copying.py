@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in sorted(args.workdir.glob("*/runs/*/seed*"))
         if (run / "evaluation.json").exists() and (run / "checkpoints").exists()
     }
+    if not models and not len(table):
+        raise ValueError(
+            f"--workdir={args.workdir} has no finished model with a checkpoint: give the workdir "
+            "in which configs/ladder.py was trained"
+        )
     missing = {model: run for model, run in models.items() if model not in known}
     with stage("copying", len(missing), Console()) as advance:
         for model, run in missing.items():

@@ -76,6 +76,13 @@ class Comparison(Study):
                     f"eval.documents={self.protocols.documents}, but {split} has only "
                     f"{len(windows_NL)} windows of {windows_NL.shape[1]} tokens: these are scored"
                 )
+        if config.schemes.strip() == "all":
+            layers = config.model.num_layers
+            for name in PATTERNS:
+                if not any(point.scheme == name for point in self.points):
+                    console.print(
+                        f"{name} is left out: it does not divide model.num_layers={layers}"
+                    )
 
     def check(self):
         super().check()

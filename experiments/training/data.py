@@ -216,11 +216,13 @@ def _load_tokens(name: str, path: str) -> Corpus:
         offsets = np.load(folder / "offsets.npy")
         meta = read_json(folder / "meta.json")
         vocab_size, bytes_per_token = meta["vocab_size"], meta["bytes_per_token"]
+        _check_meta(vocab_size, bytes_per_token)
         tokens: np.ndarray | records.RecordedTokens
         if recorded.exists():
             tokens = records.RecordedTokens(recorded, _token_type(vocab_size))
         else:
             tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+        _check_arrays(tokens, offsets)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"corpus {name!r}: {type(error).__name__}: {error}. The folder must hold what "
@@ -235,6 +237,17 @@ def _load_tokens(name: str, path: str) -> Corpus:
     size = float(bytes_per_token)
     digest = digest_of(f"{vocab_size} {size}", offsets, splits, blocks)
     return Corpus(name, tokens, offsets, splits, vocab_size, size, digest)
+
+
+def _check_arrays(tokens, offsets):
+    """Raises a ValueError for arrays that ``write_tokens`` would not have written."""
+    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
+        raise ValueError(
+            f"tokens.npy must be 1-D uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"
+        )
+    ends = offsets[[0, -1]].tolist() if offsets.ndim == 1 and offsets.size else []
+    if offsets.dtype != np.int64 or ends != [0, len(tokens)] or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets.npy must be 1-D int64 that rise from 0 to {len(tokens)} tokens")
 
 
 def _check_meta(vocab_size, bytes_per_token):

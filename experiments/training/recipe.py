@@ -115,7 +115,12 @@ class Recipe:
         shares, tokens = [phase.share for phase in self.parts], self.batch_size * self.length
         if not math.isclose(sum(shares), 1, abs_tol=1e-6):
             raise ValueError(f"train.phases have the shares {shares}, which must add up to 1")
-        for number, phase in enumerate(self.parts):
+        for number, (phase, steps) in enumerate(zip(self.parts, self.steps_of_parts, strict=True)):
+            if not steps:
+                raise ValueError(
+                    f"train.phases[{number}] has the share {phase.share}, which is no step of "
+                    f"train.steps={self.steps}; give more steps or a greater share"
+                )
             if phase.length and tokens % phase.length:
                 raise ValueError(
                     f"train.phases[{number}].length={phase.length} must divide the {tokens} tokens "

@@ -5,7 +5,10 @@ import json
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
+import types
 from unittest import mock
 
 import common
@@ -14,6 +17,7 @@ import pytest
 import tiny_runs as runs
 from tiny_runs import TINY
 
+import launch
 from experiments import joining
 from experiments.registry import EXPERIMENTS
 from experiments.results.record import read_lines
@@ -55,9 +59,12 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_sentence(corpus, tmp_path):
-    """Also in a callback of the garbage collector, where Python ignores an exception."""
-    (process,) = runs.start(1, tmp_path, corpus, *runs.ENDLESS["train"])
+    """Also in a callback of the garbage collector, where Python ignores an exception, and while
+    threads of Orbax write, which crashed the interpreter at its exit."""
+    often = "--config.train.checkpoint_every=10"
+    (process,) = runs.start(1, tmp_path, corpus, *runs.ENDLESS["train"], often)
     runs.wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
+    time.sleep(3 * random.random())
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "the same command goes on" in errors
@@ -88,6 +95,24 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(corpus, 
     assert losses[0] == losses[1] and len(losses[0]) == 160
     evaluations = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
     assert evaluations[0]["records"] == evaluations[1]["records"]
+
+
+@pytest.mark.slow
+def test_sigterm_at_the_start_asks_for_another(tmp_path):
+    """Before anything is done, there is nothing to save, but the queue must run it again."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "launch.py", TINY, f"--workdir={tmp_path}"],
+        cwd=common.ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if "numpy" in line:  # on the way to import jax
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 75
 
 
 @pytest.mark.slow
@@ -149,6 +174,17 @@ def test_every_config_names_an_experiment_that_launch_knows():
     for name in named:
         module, _, attribute = EXPERIMENTS[name].partition(":")
         assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_a_number_that_kubernetes_gives_to_a_process_is_not_that_of_a_point(monkeypatch):
+    """Otherwise each process of the job would run another point."""
+    monkeypatch.setattr(launch, "TASK_ID", types.SimpleNamespace(value=None))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert launch._task_id() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    common.refuses(r"JOB_COMPLETION_INDEX=1 numbers .*--task_id", lambda: launch._task_id())
+    monkeypatch.setattr(launch, "TASK_ID", types.SimpleNamespace(value=-1))
+    assert launch._task_id() is None
 
 
 def test_a_script_under_sbatch_without_srun_is_a_lone_process_that_nobody_can_join(monkeypatch):

@@ -117,7 +117,7 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
     fields = dataclasses.fields(kind)
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if key not in types or not equals:
+        if key not in types or not equals or not value.isprintable():
             known = ", ".join(f"{field.name}=" for field in fields)
             raise ValueError(f"--resource={setting!r} must be one of {known} for --backend={name}")
         try:
@@ -132,7 +132,13 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
 
 
 def hand_over(backend: Backend, job: Job, submit: bool, console: Console) -> None:
-    """Prints what a backend would submit; with ``submit``, submits it."""
+    """Prints what a backend would submit; with ``submit``, submits it.
+
+    Raises a ValueError if the queue refuses, or a part of the command has more than one line.
+    """
+    for word in job.command:
+        if not word.isprintable():
+            raise ValueError(f"{word!r} has more than one line, and a queue reads it line by line")
     console.print(backend.text(job))
     if submit:
         console.print(f"submitted: {backend.submit(job)}")

@@ -80,6 +80,12 @@ class OneTask(Questions):
                 f"task.shortest={self.shortest} must be at least {self.learned.shortest}, which "
                 f"{self.learned.name} needs, and at most task.length={self.length}"
             )
+        for task in self.tasks:
+            if task.vocab_size > self.learned.vocab_size:
+                raise ValueError(
+                    f"eval.beside={task.name!r} has {task.vocab_size} token ids, and a model of "
+                    f"{self.learned.name} knows {self.learned.vocab_size}: leave it out"
+                )
         # This raises where the longest rows are too long for a task, before anything is trained.
         for task in self.tasks:
             _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)

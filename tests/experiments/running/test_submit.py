@@ -141,10 +141,14 @@ def test_sky(job):
     assert command == f" jobs launch -y -d -n {job.name} pipeline.yaml"
 
 
-def test_nothing_is_submitted_that_would_lose_its_results(job):
+def test_nothing_is_submitted_that_would_lose_its_results_or_adds_lines_to_a_script(job):
     console = Console(file=io.StringIO())
-    sky = make_backend("sky", ["accelerators=H100:8"])
+    sky, slurm = make_backend("sky", ["accelerators=H100:8"]), make_backend("slurm", [])
     common.refuses("BUCKET", lambda: hand_over(sky, job, False, console))
+    lines = Job((*COMMAND, "--config.wandb=a\nb"), STAGES, job.workdir)
+    common.refuses("more than one line", lambda: hand_over(slurm, lines, False, console))
+    injected = ["partition=a\n#SBATCH --wrap=rm"]
+    common.refuses("--resource='partition", lambda: make_backend("slurm", injected))
 
 
 PREEMPTIBLE = """

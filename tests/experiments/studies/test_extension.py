@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from configs.extension import METHODS, get_config
-from experiments.pretrained.export import export
+from experiments.pretrained.export import _as_llama, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import tidy
 from experiments.results.lengths import WINDOWED
@@ -155,6 +155,19 @@ def test_published_weights_are_tuned_and_published_again(finished, corpus, tmp_p
     assert after.model.distinct()[0].frequencies.factor == 2.0
     assert after.config["max_position_embeddings"] == 2 * before.config["max_position_embeddings"]
     assert after.tokenizer.to_str() == of_bytes.to_str()
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusal"),
+    [({"qk_norm": "head"}, "qk_norm"), ({"post_norm": True}, "post_norm"), ({"tied": False}, None)],
+)
+def test_what_a_llama_has_not_is_not_exported_as_one(setting, refusal):
+    """It would open without an error and compute something else."""
+    model = common.build_model("rope", **setting)
+    if refusal is None:
+        assert _as_llama(model, 32)["tie_word_embeddings"] is False
+        return
+    common.refuses(rf"model\.{refusal}", lambda: _as_llama(model, 32))
 
 
 def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):

@@ -200,6 +200,20 @@ def test_a_corpus_that_is_written_over_another_or_not_to_its_end(tmp_path):
     common.refuses("offsets.npy", lambda: load_corpus(f"tokens:{tmp_path}"))
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("tokens", np.array([1.0, 2.0, 3.0])),
+        ("offsets", np.array([0, 2, 1, 3])),
+        ("offsets", np.array([1, 3])),
+    ],
+)
+def test_arrays_that_are_no_corpus_are_refused(tmp_path, name, wrong):
+    data.write_tokens(tmp_path, [[1, 2], [3]], vocab_size=300, bytes_per_token=1.0)
+    np.save(tmp_path / f"{name}.npy", wrong)
+    common.refuses(f"{name}.npy must be", lambda: load_corpus(f"tokens:{tmp_path}"))
+
+
 def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
     for name, words in (("a", b"ab" * 50), ("b", b"abc"), ("c", b"\xff" * 60)):
         (tmp_path / name).write_bytes(words)

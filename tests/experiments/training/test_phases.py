@@ -101,6 +101,7 @@ def test_what_a_run_costs_is_the_mean_of_its_phases():
         ([(0.5, {})], r"train\.phases"),
         ([(0.5, {}), (0.5, {"lenght": 16})], r"train\.phases\[1\]='lenght' .*'length'"),
         ([(0.5, {}), (0.5, {"length": 24})], r"train\.phases\[1\]\.length=24"),
+        ([(0.99, {}), (0.01, {})], r"train\.phases\[1\] has the share 0\.01"),
     ],
 )
 def test_phases_that_cannot_be_are_refused_by_their_name(phases, why):

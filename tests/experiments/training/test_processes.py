@@ -22,7 +22,7 @@ from tiny_runs import (
 )
 
 from experiments.results.record import read_lines
-from experiments.running import submit
+from experiments.running import agreement, submit
 from experiments.running.pool import run_points
 
 # The steps and the evaluation of runs that are compared. Each of two processes has half of the rows
@@ -169,6 +169,14 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_process_that_is_missing_ends_the_others(corpus, tmp_path):
+    (process,) = start(1, tmp_path, corpus, "--start_timeout=5", how=lambda _: by_hand(2)[:1])
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (75, -signal.SIGABRT), errors
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
 def test_processes_that_differ_end_before_they_train(corpus, tmp_path):
     def how(count):
         first, (flags, _) = by_hand(count)
@@ -226,3 +234,14 @@ def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path):
     assert second.returncode == 2, errors
     assert "error: a token of this process alone" in errors[1]
     assert first.returncode in (75, -signal.SIGABRT), errors
+
+
+def test_a_scheme_in_a_file_of_another_content_is_told(tmp_path, monkeypatch):
+    """Otherwise a mixture of both would be trained."""
+    monkeypatch.chdir(tmp_path)
+    digests = []
+    for number in ("1.0", "2.0"):
+        Path("mine.py").write_text(f"SLOPE = {number}")
+        facts = agreement.facts_of(config("files", schemes="rope,mine"), {})
+        digests.append(facts["own scheme files"])
+    assert digests[0].keys() == {"mine"} and digests[0] != digests[1]

@@ -12,6 +12,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 from toy import RECIPE, SPEC, TASK
 
+from experiments.running.study import recipe_fields
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import initial_state, train_step
@@ -126,3 +127,8 @@ def dot_generals(jaxpr):
             yield equation
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from dot_generals(inner)
+
+
+def test_runs_that_are_older_than_the_field_are_found_again():
+    assert "products" not in recipe_fields(task().recipe)
+    assert recipe_fields(task(products="bfloat16").recipe)["products"] == "bfloat16"
