@@ -24,6 +24,9 @@ from posenc_jax.pairs import Pairs
 # The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
 
+# The most vectors for which a product with a table has its rows first.
+_FEW_ROWS = 16
+
 # From _LEAST_ROWS to _MOST_ROWS queries attend in parts. With gradients two parts are fastest, up
 # to _MOST_LOGITS logits (32 MiB); in four parts a training step takes as long, and a third longer
 # to compile. Without gradients parts of _ROWS are, which hold no more logits than a tile does. For
@@ -159,6 +162,20 @@ def tokens_last(x_BKGTC) -> jax.Array:
         return jax.lax.optimization_barrier(moved(x_BKGTC))
 
     return jax.lax.platform_dependent(x_BKGTC, cpu=held, default=moved)
+
+
+def by_rows(x_ND, table_VD) -> jax.Array:
+    """Multiplies vectors with every row of a table: float32 ``[N, V]``."""
+
+    def rows_first(x_ND, table_VD):
+        return jax.lax.optimization_barrier(_einsum("vd,nd->vn", table_VD, x_ND)).T
+
+    plain = functools.partial(_einsum, "nd,vd->nv")
+    count = x_ND.shape[0]
+    if not isinstance(count, int) or count > _FEW_ROWS:
+        return plain(x_ND, table_VD)
+    # XLA:CPU would transpose the whole table, which takes seven times as long for one vector.
+    return jax.lax.platform_dependent(x_ND, table_VD, cpu=rows_first, default=plain)
 
 
 def written(slots, tokens, at) -> jax.Array:

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
+from posenc_jax.attention.cpu import by_rows
 from posenc_jax.attention.splash import ROWS
 from posenc_jax.checks import (
     as_array,
@@ -190,9 +191,8 @@ class Transformer(nnx.Module):
 
     def unembed(self, x_BTD):
         """Returns float32 logits: applies the output layer to the result of ``hidden``."""
-        table_DV = self.output_table.astype(self.dtype).T
-        project = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
-        return by_token(lambda x: project(x, table_DV), x_BTD)
+        table_VD = self.output_table.astype(self.dtype)
+        return by_token(lambda x: by_rows(x, table_VD), x_BTD)
 
     @property
     def output_table(self) -> jax.Array:
